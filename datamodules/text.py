@@ -300,8 +300,8 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         """Return the facts of the base class, and those of the tokens.
 
         For each split: number of truncated texts, the length that truncates them, number of tokens,
-        how many of them are unknown, and their number in evaluation batches with the padding. For
-        train: share of padding in the batches.
+        and how many of them are unknown; `padded_tokens` is the number of tokens of the evaluation
+        batches, padding included. For train: share of padding in the batches of training.
         """
         facts = super().describe()
         for name, texts in self.tokenized.items():

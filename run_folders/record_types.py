@@ -266,6 +266,7 @@ class Split(TypedDict):
     tokens: NotRequired[int]
     unknown_tokens: NotRequired[int]
     padded_tokens: NotRequired[int]
+    padding_share: NotRequired[float]
     group_column: NotRequired[str]
     groups: NotRequired[int]
     largest_class: NotRequired[LargestClass]

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -141,19 +141,14 @@ def _scaled(
     metrics, own_plan = run.read_json("metrics.json"), run.read_json("plan.json")
     own_data = run.read_json("provenance.json")["data"]
     seconds, history = metrics["seconds"], run.read_history()
-    ratio = {
-        split: _amount(data[split]) / _amount(own_data[split])
-        for split in plan["samples"]
-        if split in own_data
-    }
-    val, test = ratio.get("val", 1.0), ratio.get("test", ratio.get("val", 1.0))
+    grown = partial(_ratio, data, own_data)
+    val = grown(["val"])
+    test = grown(["test"]) if "test" in data else val
     features = seconds.get("features") or 0.0
-    every = [(_amount(data[split]), _amount(own_data[split])) for split in ratio]
     found = bool(cache_plan.entries) and all(e.found for e in cache_plan.entries.values())
-    more = sum(full for full, _ in every) / sum(part for _, part in every)
-    whole_pass = 0.0 if found else features * more
+    whole_pass = 0.0 if found else features * grown(list(plan["samples"]))
     if not history:  # a study without training
-        fit, epoch, own_fit = seconds["fit"] * ratio.get("train", 1.0), 0.0, seconds["fit"]
+        fit, epoch, own_fit = seconds["fit"] * grown(["train"], "rows"), 0.0, seconds["fit"]
         predicted = own_predicted = 0.0
     else:
         train = _training(plan, data) / _training(own_plan, own_data)
@@ -193,15 +188,16 @@ def _of_study(
         data: The description of the whole data.
     """
     own_data, metrics = study.read_json("provenance.json")["data"], study.read_json("metrics.json")
-    splits = [split for split in ("train", "val") if split in data]
-    more = sum(_amount(data[s]) for s in splits) / sum(_amount(own_data[s]) for s in splits)
+    grown = partial(_ratio, data, own_data, ["train", "val"])
     stored = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
     seconds = 0.0
     if study.rungs.is_dir():
         features = metrics["seconds"].get("features") or 0.0
         parts = sum(rung.read_json("metrics.json")["seconds"]["total"] for rung in rungs)
-        seconds = features * more + max(0.0, metrics["seconds"]["total"] - parts - features)
-    return Cost(0.0, seconds, 0, None, round(stored * more), 0)
+        seconds = features * grown()
+        seconds += max(0.0, metrics["seconds"]["total"] - parts - features)
+    # Padding is not stored.
+    return Cost(0.0, seconds, 0, None, round(stored * grown("tokens")), 0)
 
 
 def _epoch(
@@ -213,7 +209,7 @@ def _epoch(
         row: The epoch in the history of the measured run.
         step: Its mean seconds of a step.
         own_batches: Its number of steps.
-        train: How many times the batches of train, or their tokens, the whole run has.
+        train: Tokens with padding of an epoch, or batches: whole run divided by measured run.
         val: The same of val, divided by the number of epochs from one validation to the next.
     """
     steps = step * own_batches
@@ -224,15 +220,36 @@ def _epoch(
 
 
 def _training(plan: Mapping[str, Any], data: Mapping[str, Any]) -> float:
-    """Return the number of tokens of an epoch with their padding, or of batches without tokens."""
-    if plan["padding_share"] is None:
+    """Return the number of tokens of an epoch, padding included; of batches if there are none."""
+    tokens = data["train"].get("tokens")
+    if tokens is None:
         return float(plan["batches_per_epoch"])
-    return float(data["train"]["tokens"] / (1 - plan["padding_share"]))
+    return float(tokens / (1 - (plan["padding_share"] or 0.0)))
 
 
-def _amount(facts: Mapping[str, Any]) -> float:
-    """Return the number of tokens of an evaluation with their padding, or of samples."""
-    return float(facts.get("padded_tokens") or facts["rows"])
+def _ratio(
+    data: Mapping[str, Any],
+    own_data: Mapping[str, Any],
+    splits: Sequence[str],
+    fact: str = "padded_tokens",
+) -> float:
+    """Return how many times a number that describes some splits is that of the measured run.
+
+    Args:
+        data: The description of the whole data.
+        own_data: The description of the measured run's data.
+        splits: Names of the splits; those without data are left out.
+        fact: Name of the number; rows count where it is not known.
+
+    Returns:
+        The ratio; 1 if no split has data.
+    """
+    known = [split for split in splits if split in data and split in own_data]
+    whole, part = (
+        sum(described[split].get(fact) or described[split]["rows"] for split in known)
+        for described in (data, own_data)
+    )
+    return float(whole / part) if known else 1.0
 
 
 def _epochs(plan: Mapping[str, Any]) -> float:

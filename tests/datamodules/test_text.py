@@ -464,5 +464,7 @@ def test_padded_tokens_are_those_of_the_evaluation_batches(covid_dir: Path) -> N
     data = covid(covid_dir, eval_batch_size=8)
     data.setup()
     facts = data.describe()
-    read = sum(batch["input_ids"].numel() for batch in data.val_dataloader())
-    assert facts["val"]["padded_tokens"] == read > facts["val"]["tokens"]
+    for name in ("train", "val", "test"):
+        batches = data.feature_input(name).loader()
+        read = sum(batch["input_ids"].numel() for batch in batches)
+        assert facts[name]["padded_tokens"] == read > facts[name]["tokens"]

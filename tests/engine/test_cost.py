@@ -13,7 +13,7 @@ import pytest
 import engine.run
 from engine.cost import estimate as estimating
 from engine.cost.cost import Cost, costs_of_jobs
-from engine.cost.estimate import _scaled
+from engine.cost.estimate import _of_study, _scaled
 from engine.feature_cache.cache_plan import CachePlan
 from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train
@@ -153,7 +153,8 @@ def test_costs_add_up() -> None:
 def measured_run(folder: Path, history: list[dict[str, str]], seconds: dict[str, Any], data: dict[str, Any], plan: dict[str, Any]) -> RunFolder:  # fmt: skip
     run = RunFolder(folder)
     run.path.mkdir(parents=True)
-    run.write_history(history)
+    if history:
+        run.write_history(history)
     metrics = {
         "val": {"n": 10},
         "best": {},
@@ -254,6 +255,41 @@ def test_texts_are_scaled_by_their_padded_tokens(tmp_path: Path) -> None:
     assert cost.epoch == pytest.approx(epoch)
     # The pass of features reads 15,900 padded tokens in place of 2,600, and the rest is 0.5 s.
     assert cost.total == pytest.approx(2 * epoch + 3.0 * 15_900 / 2600 + 0.5 + 0.5 * 1.5)
+
+
+def test_a_study_without_training_is_scaled_by_its_samples(tmp_path: Path) -> None:
+    own = {"train": split(80, padded_tokens=2000), "val": split(20, padded_tokens=500)}
+    seconds = durations(4.0, 9.0, [], features=3.0)
+    run = measured_run(tmp_path / "run", [], seconds, own, {"batches_per_epoch": 3, "padding_share": 0.2})  # fmt: skip
+    plan = {"samples": {"train": 800, "val": 200}, "batches_per_epoch": 30, "padding_share": 0.0}
+    data = {"train": split(800, padded_tokens=15_000), "val": split(200, padded_tokens=4000)}
+    cost = _scaled(run, plan, data, CachePlan())
+    # The probes read one vector of each sample; the pass, all tokens.
+    assert cost.total == pytest.approx(4.0 * 10 + 3.0 * 19_000 / 2500 + 2.0)
+    assert cost.epoch == 0
+
+
+def test_a_test_without_training(tmp_path: Path) -> None:
+    own = {"test": split(20, padded_tokens=500)}
+    known = {"batches_per_epoch": 0, "padding_share": None}
+    run = measured_run(tmp_path / "run", [], durations(0.0, 3.0, [], test=2.0), own, known)
+    data = {"test": split(200, padded_tokens=4000)}
+    cost = _scaled(run, {"samples": {"test": 200}, **known}, data, CachePlan())
+    assert cost.total == pytest.approx(2.0 * 8 + 1.0)
+
+
+def test_features_of_a_study_are_stored_without_padding(tmp_path: Path) -> None:
+    own = {"train": split(80, tokens=1000, padded_tokens=2000), "val": split(20)}
+    known = {"batches_per_epoch": 3, "padding_share": 0.5}
+    study = measured_run(tmp_path / "run", [], durations(0.0, 30.0, [], features=4.0), own, known)
+    rung = measured_run(study.rungs / "head", [], durations(0.0, 20.0, []), own, known)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "values.bin").write_bytes(bytes(1000))
+    data = {"train": split(800, tokens=10_180, padded_tokens=10_080), "val": split(20)}
+    cost = _of_study(study, [rung], tmp_path / "cache", data)
+    assert cost.cache == 10_000
+    # The pass, scaled by padded tokens, and what is neither pass nor rung.
+    assert cost.total == pytest.approx(4.0 * 5 + 6.0)
 
 
 def test_each_stage_of_unfreezing_has_its_own_time(tmp_path: Path) -> None:
