@@ -25,7 +25,13 @@ _IMAGES = (
     "trainer.max_epochs=4",
 )
 _LAST = ("callbacks=unfreezing", "callbacks.unfreezing.last_blocks=2")
-_SHOWN = ("seconds an epoch", "seconds in all", "peak memory", "disk for checkpoints")
+_SHOWN = (
+    "seconds an epoch",
+    "seconds in all",
+    "peak memory",
+    "disk for cached features",
+    "disk for checkpoints",
+)
 
 
 def experiments(texts: str, images: str) -> dict[str, tuple[str, ...]]:
