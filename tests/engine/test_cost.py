@@ -278,6 +278,16 @@ def test_a_test_without_training(tmp_path: Path) -> None:
     assert cost.total == pytest.approx(2.0 * 8 + 1.0)
 
 
+def test_the_test_of_a_rung_grows_as_validation_does(tmp_path: Path) -> None:
+    """The measured rung reads the test split, which the study has not read."""
+    own = {"train": split(80), "val": split(20), "test": split(20)}
+    known = {"batches_per_epoch": 8, "padding_share": None}
+    run = measured_run(tmp_path / "run", [], durations(0.0, 3.0, [], test=2.0), own, known)
+    data = {"train": split(800), "val": split(100)}
+    cost = _scaled(run, {"samples": {"train": 800, "val": 100}, **known}, data, CachePlan())
+    assert cost.total == pytest.approx(2.0 * 5 + 1.0)
+
+
 def test_features_of_a_study_are_stored_without_padding(tmp_path: Path) -> None:
     own = {"train": split(80, tokens=1000, padded_tokens=2000), "val": split(20)}
     known = {"batches_per_epoch": 3, "padding_share": 0.5}
